@@ -1,0 +1,1 @@
+"""Documents made searchable: parse → split → index."""
