@@ -1,0 +1,5 @@
+"""`python -m livejobs_server.cli`."""
+
+from . import main
+
+main()

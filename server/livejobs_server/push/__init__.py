@@ -1,0 +1,1 @@
+"""Live delivery: from what Redis publishes to the bytes every viewer receives."""
