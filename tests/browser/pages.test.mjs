@@ -294,9 +294,13 @@ test("who is told of the end is shown with what they answered, and told again", 
 
 test("a receiver that is gone is told again where somebody asks", async () => {
   let answered = 0;
-  const receiver = createServer((_, answer) => {
+  let release = () => {};
+  const isAwaited = new Promise((resolve) => (release = () => resolve(null)));
+  const receiver = createServer(async (_, answer) => {
     answered += 1;
-    answer.writeHead(answered === 1 ? 410 : 204).end();
+    const status = answered === 1 ? 410 : 204;
+    await isAwaited;
+    answer.writeHead(status).end();
   });
   await new Promise((resolve) => receiver.listen(0, "127.0.0.1", () => resolve(null)));
   try {
@@ -304,6 +308,9 @@ test("a receiver that is gone is told again where somebody asks", async () => {
     const jobId = await start({ steps: 1, seconds: 0 }, {}, `http://127.0.0.1:${port}/`);
     await signIn();
     await page.goto(`${system.url}/jobs/${jobId}`);
+    // The page follows the sending before it fails.
+    await page.getByText(/is (being )?told/).waitFor();
+    release();
     await page.getByText("was not told").waitFor();
     // The same sending is run again, and its page must not be left with what it saw first.
     await page.getByRole("button", { name: "Send again" }).click();

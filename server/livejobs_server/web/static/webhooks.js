@@ -33,7 +33,7 @@ export class Webhooks {
   #version = 0;
   /** They are asked for, or were a moment ago; "again" if they are to be once more. */
   #asking = "";
-  /** @type {Watch | null} Of the newest; it ends with it, and is made anew where that is run again. */
+  /** @type {Watch | null} Of the newest. */
   #watch = null;
   #list = element("ul", { class: "webhooks" });
   #again = element("button", { type: "button", click: () => void this.#sendAgain() });
@@ -90,7 +90,11 @@ export class Webhooks {
 
   /** @param {string} jobId */
   #follow(jobId) {
-    if (this.#watch?.id === jobId && !this.#watch.snapshot.ended) return;
+    if (this.#watch?.id === jobId) {
+      // It was heard to end, and is run again: the server is asked for it once more.
+      if (this.#watch.isOver) this.#watch.ask();
+      return;
+    }
     this.#watch?.close();
     const watch = this.#client.watch(jobId, { entries: false });
     this.#watch = watch;
